@@ -1,0 +1,1 @@
+"""Prompts, models and parsers joined into one runnable."""

@@ -1,0 +1,1 @@
+"""Which model a call goes to: by rule, price, latency or quality."""

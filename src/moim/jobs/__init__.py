@@ -1,0 +1,1 @@
+"""Batch jobs on the provider's side: submitted, polled and collected."""

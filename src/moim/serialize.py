@@ -1,0 +1,1 @@
+"""Values as text and back, by registered tag and never by class path."""

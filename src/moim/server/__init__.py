@@ -1,0 +1,1 @@
+"""The local server: every model behind the APIs that clients already speak."""
