@@ -1,0 +1,1 @@
+"""Where models are pulled from, one module per source."""
