@@ -96,6 +96,7 @@ def test_an_answer_that_fills_the_context_says_so(tiny: str) -> None:
         {"num_ctx": 0},
         {"num_ctx": "big"},
         {"threads": True},
+        {"truncate": "yes"},
     ],
 )
 def test_what_is_out_of_range_never_reaches_the_engine(

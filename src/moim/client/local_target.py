@@ -90,7 +90,7 @@ class LocalTarget:
     def call(self, messages: tuple[Message, ...], options: Mapping[str, Any]) -> Call:
         options = {**self._defaults, **{k: v for k, v in options.items() if v is not None}}
         transport = self._transport(options)
-        truncate = options.get("truncate", False)
+        truncate = _flag(options, "truncate")
 
         async def prepare(rt: Runtime, request: Request) -> Prepared:
             return Prepared(*await context.prepare(rt, transport, request, truncate=truncate))
@@ -138,4 +138,11 @@ def _number(options: Mapping[str, Any], name: str, kind: type) -> Any:
         return None
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise RequestError(f"The option {name}={value!r} is not a number.")
+    return value
+
+
+def _flag(options: Mapping[str, Any], name: str) -> bool:
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"The option {name}={value!r} is neither True nor False.")
     return value
