@@ -150,7 +150,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 _files: dict[Path, tuple[int, int, bytes]] = {}
-"""Parsed files by path: modification time, size, and the table packed, so that no caller changes it."""
+"""Parsed files by path: modification time, size, and the table, packed: nobody can change it."""
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -111,6 +111,14 @@ def test_reading_a_stream_to_its_end_leaves_the_connection_usable(verbs: Any) ->
     assert script.opened[0].read_to_end
 
 
+def test_a_server_that_goes_on_behind_the_terminator_is_not_waited_for(verbs: Any) -> None:
+    script = Scripted(*HELLO, *[b": still here\n\n"] * 1000)
+    _, stream = verbs.stream(make(script), "hi")
+    assert stream.reply.text == "Hello"
+    assert len(script.opened[0].left) > 900
+    assert script.opened[0].closed
+
+
 @pytest.mark.parametrize("take", [1, 2, 3])
 def test_leaving_a_stream_closes_its_exchange_at_once(verbs: Any, take: int) -> None:
     script = Scripted(*HELLO)

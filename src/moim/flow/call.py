@@ -39,6 +39,9 @@ __all__ = ["Call", "Handle", "Prepared", "complete", "events"]
 
 
 _DRAIN_SECONDS = 0.2
+_DRAIN_READS = 8
+
+_LAST = (Finish, Failed)
 
 _QUIET = (Start, UsageSeen, Finish)
 """Events without content: the time to first token ends at the first other one."""
@@ -172,18 +175,20 @@ async def events(
             ended = False
             while not ended:
                 batch, ended = await _next(exchange, decoder)
+                if not batch:
+                    continue
                 folder.feed(batch)
+                if handle.first is None and not all(isinstance(e, _QUIET) for e in batch):
+                    handle.first = rt.now()
                 if ended:
+                    handle.ended = rt.now()
                     _warn(call, request, warnings, batch, folder)
-                _clock(rt, handle, batch)
-                failure = folder.failure
-                if failure is not None:
-                    batch.pop()
-                if batch:
-                    yield batch
-                if failure is not None:
-                    raise failure
-            await _drain(exchange)
+                    if folder.failure is not None:
+                        batch.pop()
+                yield batch
+            if folder.failure is not None:
+                raise folder.failure
+            await _drain(rt, exchange)
         finally:
             exchange.close()
     except MoimError as error:
@@ -238,7 +243,7 @@ async def _next(exchange: Exchange, decoder: Decoder) -> tuple[list[Event], bool
     if not data:
         return decoder.close(), True
     batch = decoder.feed(data)
-    return batch, bool(batch) and isinstance(batch[-1], Finish | Failed)
+    return batch, bool(batch) and isinstance(batch[-1], _LAST)
 
 
 def _warn(
@@ -259,24 +264,17 @@ def _warn(
         folder.feed(batch[-1:])
 
 
-async def _drain(exchange: Exchange) -> None:
+async def _drain(rt: Runtime, exchange: Exchange) -> None:
     """Read what stands behind the terminator, so that the connection can be used again.
 
-    The reply is whole: nothing that happens here is an error, and a server that neither sends nor
-    ends is not waited for.
+    The reply is whole: nothing that happens here is an error, and a server that neither ends nor
+    stops sending is not waited for.
     """
+    until = rt.now() + _DRAIN_SECONDS
     with contextlib.suppress(MoimError):
-        while await exchange.read(within=_DRAIN_SECONDS):
-            pass
-
-
-def _clock(rt: Runtime, handle: Handle, batch: list[Event]) -> None:
-    if not batch:
-        return
-    if handle.first is None and any(not isinstance(e, _QUIET) for e in batch):
-        handle.first = rt.now()
-    if isinstance(batch[-1], Finish):
-        handle.ended = rt.now()
+        for _ in range(_DRAIN_READS):
+            if not await exchange.read(within=max(until - rt.now(), 0.001)):
+                return
 
 
 def _explain(call: Call, error: MoimError) -> None:

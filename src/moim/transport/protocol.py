@@ -1,0 +1,98 @@
+"""The seam between the call path and whatever carries HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from moim.runtime import Runtime
+from moim.types import HTTPRequest
+
+__all__ = ["Endpoint", "Exchange", "Timeouts", "Transport"]
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """Seconds to wait at the most; None waits for ever.
+
+    Attributes:
+        connect: for a connection, name look-up, proxy and TLS included.
+        first: from the beginning of the call to the reply's head, connecting and sending
+            included; and once more from there to the first piece of its body.
+        between: between two pieces of the reply, counted while somebody waits for the next.
+        total: for the whole call.
+    """
+
+    connect: float | None = 10.0
+    first: float | None = 600.0
+    between: float | None = 120.0
+    total: float | None = None
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where a call goes.
+
+    Attributes:
+        base: URL under which the request's path lies, without a trailing slash.
+        headers: added to the dialect's; credentials are among them.
+        name: what messages call the place: the provider's name.
+    """
+
+    base: str
+    headers: Mapping[str, str] = {}
+    name: str = ""
+
+    def __repr__(self) -> str:
+        base = self.base if "@" not in self.base else f"***@{self.base.rpartition('@')[2]}"
+        return f"Endpoint(base={base!r}, name={self.name!r}, headers=<{len(self.headers)}>)"
+
+
+class Exchange(Protocol):
+    """One request under way."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Reply headers, names in lower case."""
+        ...
+
+    async def read(self, within: float | None = None) -> bytes:
+        """The next bytes of the body as soon as there are any; `b""` at its end.
+
+        Args:
+            within: seconds for this read, where that is less than the call's own limits.
+
+        Raises:
+            CallTimeout: the `first`, `between` or `total` time passed.
+            StreamBroken: the connection ended before the body did.
+            Cancelled: `close` was called meanwhile.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the exchange from any thread; never waits, may be called twice.
+
+        A body read to its end gives its connection back for reuse; any other is cut at once.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Opens exchanges. Safe to share between threads and tasks."""
+
+    async def open(
+        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+    ) -> Exchange:
+        """Send the request and wait for the reply's head.
+
+        Redirects are returned, never followed.
+
+        Raises:
+            ConnectError: no connection.
+            CallTimeout: `connect`, `first` or `total` time passed.
+            OfflineError: the host is not loopback while offline.
+        """
+        ...
