@@ -10,7 +10,7 @@ import msgspec
 
 from moim.errors import Cancelled, MoimError
 from moim.runtime import Runtime
-from moim.transport.protocol import Endpoint, Exchange, Timeouts
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts
 from moim.types import HTTPRequest
 
 Step = bytes | MoimError | Callable[[], None]
@@ -30,7 +30,12 @@ class Scripted:
         self.opened: list[ScriptedExchange] = []
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         self.asked.append((endpoint, request, timeouts))
         exchange = ScriptedExchange(self, rt.blocks)

@@ -285,7 +285,9 @@ def test_times_of_a_stream(verbs: Any) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 8])
 def test_batch_keeps_the_order(verbs: Any, limit: int) -> None:
     class Echo(Scripted):
-        async def open(self, rt: Any, endpoint: Any, request: Any, timeouts: Any) -> Any:
+        async def open(
+            self, rt: Any, endpoint: Any, request: Any, timeouts: Any, opening: Any = None
+        ) -> Any:
             said = msgspec.json.decode(request.body)["messages"][0]["content"]
             await rt.sleep(0.01 if said == "0" else 0)
             self.steps = (WHOLE.replace(b"Hello", said.encode()),)

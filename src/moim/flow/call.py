@@ -97,8 +97,20 @@ class Handle:
         self.first: float | None = None
         self.ended: float | None = None
         self._lock = threading.Lock()
-        self._exchange: Exchange | None = None
+        self._cut: Callable[[], None] | None = None
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def opening(self, cut: Callable[[], None]) -> None:
+        """Take what ends the attempt to get a reply; see `Transport.open`."""
+        with self._lock:
+            self._cut = cut
+            if self._closed:
+                cut()
 
     def attach(self, exchange: Exchange) -> None:
         """Make `exchange` the one that `close` ends.
@@ -106,20 +118,21 @@ class Handle:
         Raises:
             Cancelled: `close` was called before.
         """
-        with self._lock:
-            self._exchange = exchange
-            closed = self._closed
-        if closed:
-            exchange.close()
-            raise Cancelled("The call was closed before its reply began.")
+        self.opening(exchange.close)
+        if self._closed:
+            raise _cancelled()
 
     def close(self) -> None:
         """End the call from any thread or task; never waits."""
+        # Cut under the lock: what was cut a moment later might be in use by another call.
         with self._lock:
             self._closed = True
-            exchange = self._exchange
-        if exchange is not None:
-            exchange.close()
+            if self._cut is not None:
+                self._cut()
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("The call was closed before its reply began.")
 
 
 async def complete(rt: Runtime, call: Call, handle: Handle | None = None) -> Reply:
@@ -207,7 +220,14 @@ async def _open(
         request, warnings = prepared.request, prepared.warnings
     http = call.dialect.encode_request(request, call.quirks)
     warnings += call.dialect.lost(request, call.quirks)
-    exchange = await call.transport.open(rt, call.endpoint(), http, call.timeouts)
+    try:
+        exchange = await call.transport.open(
+            rt, call.endpoint(), http, call.timeouts, handle.opening
+        )
+    except TransportError:
+        if handle.closed:
+            raise _cancelled() from None
+        raise
     handle.attach(exchange)
     return exchange, request, warnings
 

@@ -28,7 +28,7 @@ from moim.local.engines import RunnerSpec
 from moim.local.runner import Lease, Pool, Runner, pool
 from moim.runtime import Runtime
 from moim.transport import read_all
-from moim.transport.protocol import Endpoint, Exchange, Timeouts, Transport
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts, Transport
 from moim.types import HTTPReply, HTTPRequest
 
 __all__ = ["LocalTransport", "explain"]
@@ -69,7 +69,12 @@ class LocalTransport:
         self._runners = runners
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """As `Transport.open`.
 
@@ -78,11 +83,11 @@ class LocalTransport:
             ModelFileError, ModelTooLarge: the model cannot be loaded here.
         """
         try:
-            return await self._open(rt, request, timeouts)
+            return await self._open(rt, request, timeouts, opening)
         except _Gone:
             # It died before it answered at all, most likely while nobody used it. An engine keeps
             # no state and costs nothing, so a second try does no harm.
-            return await self._open(rt, request, timeouts, again=True)
+            return await self._open(rt, request, timeouts, opening, again=True)
 
     async def load(self, rt: Runtime, timeouts: Timeouts = _PATIENT) -> None:
         """Have the model in memory, so that the first call need not wait for it.
@@ -124,7 +129,12 @@ class LocalTransport:
         )
 
     async def _open(
-        self, rt: Runtime, request: HTTPRequest, timeouts: Timeouts, again: bool = False
+        self,
+        rt: Runtime,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None,
+        again: bool = False,
     ) -> Exchange:
         begun = rt.now()
         lease = await self._lease(rt, timeouts)
@@ -134,7 +144,7 @@ class LocalTransport:
             left = max(0.001, timeouts.total - (now - begun))
             timeouts = msgspec.structs.replace(timeouts, total=left)
         try:
-            inner = await self._http.open(rt, lease.runner.endpoint, request, timeouts)
+            inner = await self._http.open(rt, lease.runner.endpoint, request, timeouts, opening)
             return _LocalExchange(rt, inner, lease, request, first)
         except (ConnectError, StreamBroken) as error:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moim import config, log
 from moim.errors import DecodeError
 from moim.runtime import Runtime
-from moim.transport.protocol import Endpoint, Exchange, Timeouts, Transport
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts, Transport
 from moim.types import HTTPRequest
 
 __all__ = ["HTTP", "Endpoint", "Exchange", "Timeouts", "Transport", "http", "read_all"]
@@ -27,16 +27,21 @@ class HTTP:
         self._asyncio: Transport | None = None
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """See `Transport.open`."""
         adapter = self._for_threads() if rt.blocks else self._for_loops()
         if log.level == log.OFF:
-            return await adapter.open(rt, endpoint, request, timeouts)
+            return await adapter.open(rt, endpoint, request, timeouts, opening)
         if log.level == log.UNSET:
             log.configure(config.settings().log)
-            return await self.open(rt, endpoint, request, timeouts)
-        return await _open_logged(adapter, rt, endpoint, request, timeouts)
+            return await self.open(rt, endpoint, request, timeouts, opening)
+        return await _open_logged(adapter, rt, endpoint, request, timeouts, opening)
 
     def _for_threads(self) -> Transport:
         if self._blocking is None:
@@ -84,12 +89,17 @@ async def read_all(exchange: Exchange, limit: int = _LARGEST_BODY) -> bytes:
 
 
 async def _open_logged(
-    adapter: Transport, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+    adapter: Transport,
+    rt: Runtime,
+    endpoint: Endpoint,
+    request: HTTPRequest,
+    timeouts: Timeouts,
+    opening: Opening | None,
 ) -> Exchange:
     sent = {**request.headers, **endpoint.headers}
     entry = log.Entry(request.method, endpoint.base + request.path, sent, request.body)
     try:
-        exchange = await adapter.open(rt, endpoint, request, timeouts)
+        exchange = await adapter.open(rt, endpoint, request, timeouts, opening)
     except BaseException as error:
         entry.failed(error)
         raise

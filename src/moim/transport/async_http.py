@@ -31,7 +31,7 @@ from moim.runtime import Runtime
 from moim.transport import faults
 from moim.transport.limits import Clock
 from moim.transport.pools import Route, forget_after_fork, route_to
-from moim.transport.protocol import Endpoint, Exchange, Timeouts
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts
 from moim.transport.target import Target, is_local_name, readable, request_headers, target_of
 from moim.types import HTTPRequest
 
@@ -204,7 +204,12 @@ class AsyncHTTP:
     """The transport of asyncio."""
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """See `Transport.open`."""
         target = target_of(endpoint.base)
@@ -216,7 +221,9 @@ class AsyncHTTP:
         _held.set(None)
         until = clock.until("first", loop.time())
         try:
-            async with asyncio.timeout_at(_moment(until)):
+            async with asyncio.timeout_at(_moment(until)) as limit:
+                if opening is not None:
+                    opening(lambda: _give_up(loop, limit))
                 response = await _send(session, route, target, request, headers, clock)
         except (TimeoutError, *_ERRORS) as error:
             raise _fault(error, route, target, clock, _abort()) from None
@@ -224,6 +231,17 @@ class AsyncHTTP:
             _abort()
             raise
         return _Exchange(response, loop, clock, target)
+
+
+def _give_up(loop: Any, limit: asyncio.Timeout) -> None:
+    """End a wait from any thread, as if its time were over."""
+
+    def expire() -> None:
+        with contextlib.suppress(RuntimeError):  # the wait is over already
+            limit.reschedule(loop.time())
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(expire)
 
 
 def _abort() -> bool:

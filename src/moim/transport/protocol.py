@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from moim.runtime import Runtime
 from moim.types import HTTPRequest
 
-__all__ = ["Endpoint", "Exchange", "Timeouts", "Transport"]
+__all__ = ["Endpoint", "Exchange", "Opening", "Timeouts", "Transport"]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -28,6 +28,10 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     first: float | None = 600.0
     between: float | None = 120.0
     total: float | None = None
+
+
+Opening: TypeAlias = Callable[[Callable[[], None]], None]
+"""Takes the function that cuts a connection whose reply has not begun."""
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -84,11 +88,20 @@ class Transport(Protocol):
     """Opens exchanges. Safe to share between threads and tasks."""
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """Send the request and wait for the reply's head.
 
         Redirects are returned, never followed.
+
+        Args:
+            opening: called with a function that ends the attempt from any thread; `open` then
+                raises whatever the cut looks like from inside.
 
         Raises:
             ConnectError: no connection.

@@ -13,7 +13,7 @@ from moim.errors import MoimError, TransportError
 from moim.runtime import Runtime
 from moim.transport.faults import broken, cancelled
 from moim.transport.limits import Clock
-from moim.transport.protocol import Endpoint, Exchange, Timeouts
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts
 from moim.transport.target import target_of
 from moim.types import HTTPReply, HTTPRequest
 
@@ -75,7 +75,12 @@ class ReplayTransport:
         self.requests: list[Replayed] = []
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """See `Transport.open`.
 

@@ -39,7 +39,7 @@ from moim.runtime import Runtime
 from moim.transport import faults
 from moim.transport.limits import Clock
 from moim.transport.pools import POOL_SIZE, Route, forget_after_fork, route_to
-from moim.transport.protocol import Endpoint, Exchange, Timeouts
+from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts
 from moim.transport.target import (
     IDEMPOTENT,
     Target,
@@ -61,6 +61,7 @@ class _Opening(threading.local):
     """What passes between `SyncHTTP.open` and the connection it runs on, around urllib3."""
 
     until: float | None = None
+    tell: Opening | None = None
     sock: Any = None
     connection: Any = None
     fresh: bool = False
@@ -143,6 +144,8 @@ class _Connection(HTTPConnection):
         sock.until = _opening.until
         _opening.sock = sock
         _opening.connection = self
+        if _opening.tell is not None:
+            _opening.tell(lambda: _cut(sock))
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
@@ -254,7 +257,12 @@ class SyncHTTP:
     """The blocking transport."""
 
     async def open(
-        self, rt: Runtime, endpoint: Endpoint, request: HTTPRequest, timeouts: Timeouts
+        self,
+        rt: Runtime,
+        endpoint: Endpoint,
+        request: HTTPRequest,
+        timeouts: Timeouts,
+        opening: Opening | None = None,
     ) -> Exchange:
         """See `Transport.open`."""
         target = target_of(endpoint.base)
@@ -263,13 +271,14 @@ class SyncHTTP:
         start = time.monotonic()
         clock = Clock(timeouts, start, target.place)
         _opening.until = clock.until("first", start)
+        _opening.tell = opening
         try:
             response = _send(route, target, request, headers, _timeout(clock.connecting()))
         except (HTTPError, HTTPException, OSError) as error:
             raise _fault(error, route, target, clock) from None
         finally:
             sock, connection = _opening.sock, _opening.connection
-            _opening.sock = _opening.connection = _opening.until = None
+            _opening.sock = _opening.connection = _opening.until = _opening.tell = None
         exchange = _Exchange(response, sock, clock, target)
         connection.exchange = exchange
         return exchange
