@@ -55,7 +55,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set once for all calls.
 
     Attributes:
-        default_model: the model of `moim run` and `moim demo` when none is named.
+        default_model: the model when none is named.
         models: the model store that pulls are written to; None is moim's own data folder.
         offline: contact nothing but loopback.
         keep_alive: seconds that an unused local model stays loaded; negative keeps it for ever.
