@@ -64,7 +64,7 @@ def rest(module: str) -> list[str]:
 
 def pages() -> dict[str, Page]:
     return {
-        "calls": Page("Calling a model", "moim", front("moim.client")),
+        "calls": Page("Calling a model", "moim", front("moim.client") + front("moim.transport")),
         "messages": Page("Messages, requests and replies", "moim", front("moim.types")),
         "local": Page("Local models", "moim", front("moim.local")),
         "errors": Page("Errors", "moim", front("moim.errors")),

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from moim.errors import ConfigError
+from moim.types import public_url
 
 __all__ = ["ProviderEntry", "Settings", "config_path", "data_path", "read_settings", "settings"]
 
@@ -42,7 +43,7 @@ class ProviderEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __repr__(self) -> str:
         return (
-            f"ProviderEntry(base={_without_login(self.base)!r}, key_env={self.key_env!r}, "
+            f"ProviderEntry(base={public_url(self.base)!r}, key_env={self.key_env!r}, "
             f"dialect={self.dialect!r}, headers={list(self.headers)}, quirks={self.quirks!r})"
         )
 
@@ -96,7 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         """Without what may be a secret: values of headers, logins in addresses."""
-        hidden = {"headers": list(self.headers), "proxy": _without_login(self.proxy)}
+        hidden = {"headers": list(self.headers), "proxy": self.proxy and public_url(self.proxy)}
         shown = (
             f"{name}={hidden.get(name, getattr(self, name))!r}" for name in self.__struct_fields__
         )
@@ -211,13 +212,6 @@ def _path(text: str, name: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(f"{name} is {text!r}, and there is no such home folder.") from None
-
-
-def _without_login(url: str | None) -> str | None:
-    if url is None or "@" not in url:
-        return url
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
 
 
 def _convert(found: dict[str, Any], where: str) -> Settings:

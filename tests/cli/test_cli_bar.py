@@ -25,6 +25,8 @@ with showing_progress("m") as on_progress:
 print("over")
 """
 
+UNKNOWN = 'on_progress(Progress("resolve")); time.sleep(0.3)'
+
 
 def test_a_terminal_gets_a_bar_with_speed_and_time_left() -> None:
     with Terminal([sys.executable, "-c", PROGRAM], environment()) as terminal:
@@ -33,6 +35,16 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left() -> None:
         terminal.expect("0:00:")
         terminal.expect("over")
         assert terminal.wait() == 0
+
+
+def test_a_phase_of_unknown_length_shows_no_numbers() -> None:
+    program = PROGRAM.replace('on_progress(Progress("resolve"))', UNKNOWN)
+    with Terminal([sys.executable, "-c", program], environment()) as terminal:
+        assert terminal.wait() == 0
+        before = terminal.raw.partition("downloading")[0]
+    assert "asking" in before
+    assert "bytes" not in before
+    assert "?" not in before.replace("\x1b[?25", "")
 
 
 def test_no_color_is_respected() -> None:

@@ -83,10 +83,21 @@ def test_none_is_as_good_as_not_given(option: str) -> None:
     assert ask(**{option: None}) == ask()
 
 
-@pytest.mark.parametrize("timeout", [0, -1, True, "3", float("nan")])
+WRONG_SECONDS = [0, -1, True, "3", float("nan"), float("inf"), 1e300]
+
+
+@pytest.mark.parametrize("timeout", WRONG_SECONDS)
 def test_a_timeout_is_a_number_above_zero(timeout: Any) -> None:
     with pytest.raises(RequestError, match="timeout"):
         make_timeouts({"timeout": timeout}, Timeouts())
+
+
+@pytest.mark.parametrize("seconds", WRONG_SECONDS)
+@pytest.mark.parametrize("limit", Timeouts.__struct_fields__)
+def test_every_limit_is_a_number_above_zero_or_none(limit: str, seconds: Any) -> None:
+    assert getattr(Timeouts(**{limit: None}), limit) is None
+    with pytest.raises(RequestError, match=f"{limit}="):
+        Timeouts(**{limit: seconds})
 
 
 def test_timeouts_of_a_call() -> None:

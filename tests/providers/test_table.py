@@ -98,6 +98,18 @@ def test_a_key_is_sent_whole_or_refused_without_being_shown(key: str) -> None:
         assert headers == {"Authorization": f"Bearer {key}"}
 
 
+@given(st.text("abcdefghijklmnop0123456789", min_size=8, max_size=20))
+def test_no_secret_is_in_the_repr_of_a_row_or_in_a_refusal(secret: str) -> None:
+    entry = ProviderEntry(base=f"https://u:{secret}@h/v1", headers={"X-Key": secret})
+    row = table(Settings(providers={"p": entry}))["p"]
+    assert secret not in repr(row)
+    assert "X-Key" in repr(row)
+    assert "@h/v1" in repr(row)
+    with pytest.raises(ConfigError) as refused:
+        compatible(f"https://u:{secret}@h/v1?key={secret}")
+    assert secret not in str(refused.value)
+
+
 def test_headers_come_from_the_environment_when_they_say_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Unpack, assert_type
 
 import moim
 
@@ -31,6 +31,21 @@ def stream() -> moim.Usage | None:
 async def stream_in_a_loop() -> list[str]:
     async with moim.model("smollm2").astream("Hello") as answer:
         return [piece async for piece in answer.text()]
+
+
+def ask_with_options(**options: Unpack[moim.Options]) -> tuple[moim.Warned, ...]:
+    model = moim.model("smollm2", timeouts=moim.Timeouts(first=30)).bind(**options)
+    choice = moim.ToolChoice("required", "weather")
+    tools = [moim.Tool(name="weather")]
+    reply = model.invoke("Hello", tools=tools, tool_choice=choice, thinking=moim.Thinking(budget=9))
+    return reply.warnings
+
+
+def fetch() -> list[moim.LocalModel]:
+    def show(progress: moim.Progress) -> None:
+        print(progress.phase, progress.completed, progress.total)
+
+    return [moim.pull("smollm2", show), *moim.local_models()]
 
 
 def fail() -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from moim.cli.terminal import is_terminal, note, size, span
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.console import RenderableType
+    from rich.progress import ProgressColumn, Task, TaskID
 
     from moim.local.download import OnProgress, Progress
 
@@ -84,6 +85,23 @@ class Lines:
         return f"{share}, {size(int(speed))}/s, {span(left)} left"
 
 
+def _columns() -> list[ProgressColumn]:
+    from rich import progress as rich
+
+    class Known(rich.ProgressColumn):
+        """Numbers that mean nothing while nobody knows how much there is to do."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> RenderableType:
+            return "" if task.total is None else self._column(task)
+
+    numbers = rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn()
+    return [rich.TextColumn("{task.description}"), rich.BarColumn(), *map(Known, numbers)]
+
+
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[OnProgress]:
     from rich import progress as rich
@@ -91,11 +109,7 @@ def _bar(name: str) -> Iterator[OnProgress]:
 
     tasks: dict[str, TaskID] = {}
     with rich.Progress(
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.DownloadColumn(),
-        rich.TransferSpeedColumn(),
-        rich.TimeRemainingColumn(),
+        *_columns(),
         console=Console(stderr=True),
         transient=True,
     ) as bars:

@@ -6,31 +6,51 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, Unpack, overload
 
+from msgspec import Struct
+
 from moim.client.options import Options, check_options
 from moim.client.streams import AsyncStream, Stream
 from moim.client.targets import Target, remote_target
-from moim.config import settings
+from moim.config import Settings, settings
 from moim.errors import ConfigError, MoimError, RequestError
 from moim.flow import Call, complete
 from moim.runtime import BLOCKING, Runtime, step
 from moim.transport.protocol import Transport
-from moim.types import Prompt, Reply, to_messages
+from moim.types import Prompt, Reply, public_url, to_messages
 
 __all__ = ["Model", "model", "run"]
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """What `moim.model` was given beside the options: enough to make the model again.
+
+    Attributes:
+        name, base, headers: as given.
+        unsaved: what cannot be written down, and why; empty if nothing.
+    """
+
+    name: str
+    base: str | None = None
+    headers: Mapping[str, str] | None = None
+    unsaved: str = ""
 
 
 class Model:
     """A chat model with its options. Immutable; safe to share between threads and tasks.
 
-    Made by `moim.model`. Every verb takes further options for that call alone; an option that is
-    None counts as not given.
+    Made by `moim.model`. Every verb takes further options for that call alone; one that is None
+    takes back the model's own.
+
+    A pickled model is made again where it is unpickled, under the settings and keys of that
+    place. One that was given a key or another secret cannot be pickled.
     """
 
-    __slots__ = ("_options", "_target")
+    __slots__ = ("_options", "_origin", "_target")
 
-    def __init__(self, target: Target, options: Mapping[str, Any]) -> None:
+    def __init__(self, target: Target, options: Mapping[str, Any], origin: Origin) -> None:
         self._target = target
-        self._options = dict(options)
+        self._options = {name: value for name, value in options.items() if value is not None}
+        self._origin = origin
 
     @property
     def name(self) -> str:
@@ -38,8 +58,27 @@ class Model:
         return self._target.name
 
     def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self._options.items())
-        return f"moim.model({self.name!r}{options})"
+        base = self._origin.base
+        shown = {"base": public_url(base), **self._options} if base else self._options
+        arguments = "".join(f", {name}={value!r}" for name, value in shown.items())
+        return f"moim.model({(self._origin.name if base else self.name)!r}{arguments})"
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raises `ConfigError` where a secret would be written."""
+        origin = self._origin
+        if origin.unsaved:
+            raise ConfigError(
+                f"{self.name} cannot be pickled, because {origin.unsaved}.",
+                hint="Keep secrets in the environment (a key variable, a header of the form $NAME),"
+                " or make the model in the process that uses it.",
+            )
+        return _again, (origin.name, origin.base, origin.headers, self._options)
 
     def bind(self, **options: Unpack[Options]) -> Model:
         """The same model with further default options.
@@ -48,11 +87,13 @@ class Model:
             RequestError: an option is unknown.
         """
         check_options(options)
-        return Model(self._target, {**self._options, **options})
+        return Model(self._target, {**self._options, **options}, self._origin)
 
     def _call(self, prompt: Prompt, options: Mapping[str, Any]) -> Call:
         check_options(options)
-        merged = {**self._options, **options} if options else self._options
+        merged = self._options
+        if options:
+            merged = {k: v for k, v in {**merged, **options}.items() if v is not None}
         return self._target.call(to_messages(prompt), merged)
 
     def invoke(self, prompt: Prompt, **options: Unpack[Options]) -> Reply:
@@ -60,7 +101,7 @@ class Model:
 
         Args:
             prompt: a text, a message, or a conversation; see `moim.types.to_messages`.
-            **options: see `moim.client.options.Options`.
+            **options: see `moim.Options`.
 
         Raises:
             RequestError: the prompt or an option is wrong; nothing was sent.
@@ -160,8 +201,11 @@ class Model:
         return_errors: bool,
         options: Mapping[str, Any],
     ) -> list[Reply | MoimError]:
-        if isinstance(prompts, str | bytes):
-            raise RequestError("batch takes a list of prompts, not one text.")
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+            raise RequestError(
+                f"batch takes a list of prompts, not one {type(prompts).__name__}.",
+                hint="For one prompt there is invoke.",
+            )
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise RequestError(f"limit={limit!r} is not a whole number above 0.")
         calls = [self._call(prompt, options) for prompt in prompts]
@@ -202,16 +246,17 @@ def model(
         key: API key; None reads the provider's variable when a call is made.
         headers: sent with every request.
         transport: carries the exchanges instead of HTTP, as in tests.
-        **options: defaults for every call, see `moim.client.options.Options`.
+
+            `key`, `headers` and `transport` are for a provider or `base`, not for local models.
+        **options: defaults for every call, see `moim.Options`.
 
     Raises:
         UnknownModel: the name leads nowhere, or to a local model that is not on this machine;
             nothing is downloaded here (`moim.run` does).
-        ConfigError: the configuration or `base` is wrong.
+        ConfigError: the configuration or one of these arguments is wrong.
         RequestError: an option is unknown.
     """
-    if name is not None and not isinstance(name, str):
-        raise ConfigError(f"A model's name is a text, not a {type(name).__name__}.")
+    _check_arguments(name, base, key, headers, transport)
     check_options(options)
     now = settings()
     name = (name or now.default_model).strip()
@@ -219,10 +264,62 @@ def model(
         name, now, base=base, key=key, headers=headers, transport=transport
     )
     if target is None:
-        from moim.client.local_target import local_target
+        target = _local(name, now, key=key, headers=headers, transport=transport)
+    unsaved = _unsaved(base, key, headers, transport)
+    return Model(target, options, Origin(name=name, base=base, headers=headers, unsaved=unsaved))
 
-        target = local_target(name, now)
-    return Model(target, options)
+
+def _check_arguments(name: Any, base: Any, key: Any, headers: Any, transport: Any) -> None:
+    texts = {"A model's name": name, "base": base, "key": key}
+    for what, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{what} is a text, not of type {type(value).__name__}.")
+    if headers is not None and not _is_table_of_texts(headers):
+        raise ConfigError("headers is a dict of texts.", hint='For example {"X-Team": "search"}.')
+    if transport is not None and not callable(getattr(transport, "open", None)):
+        raise ConfigError(
+            f"transport is of type {type(transport).__name__}, which has no method open.",
+            hint="See moim.transport.Transport.",
+        )
+
+
+def _is_table_of_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(text, str) for pair in value.items() for text in pair
+    )
+
+
+def _local(name: str, now: Settings, **remote: Any) -> Target:
+    from moim.client.local_target import local_target
+
+    target = local_target(name, now)
+    if given := [what for what, value in remote.items() if value is not None]:
+        raise ConfigError(
+            f"{' and '.join(given)} cannot be used with {target.name}, which runs on this machine.",
+            hint="To call a server, give its base=URL.",
+        )
+    return target
+
+
+def _unsaved(
+    base: str | None, key: str | None, headers: Mapping[str, str] | None, transport: object
+) -> str:
+    """Why the arguments of a model cannot be written down; empty if they can."""
+    reasons = {
+        "its key would be written": key is not None,
+        "a header with its value would be written": any(
+            not value.startswith("$") for value in (headers or {}).values()
+        ),
+        "the login in its URL would be written": "@" in (base or ""),
+        "it has a transport of its own": transport is not None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _again(
+    name: str, base: str | None, headers: Mapping[str, str] | None, options: dict[str, Any]
+) -> Model:
+    return model(name, base=base, headers=headers, **options)
 
 
 def run(name: str | None = None, **options: Unpack[Options]) -> Model:

@@ -9,17 +9,27 @@ from typing import Any, TypedDict
 import msgspec
 
 from moim.errors import RequestError
-from moim.transport.protocol import Timeouts
+from moim.transport.protocol import Timeouts, check_seconds
 from moim.types import JSONFormat, Message, Request, Thinking, Tool, ToolChoice
 
 __all__ = ["LocalOptions", "Options", "check_options", "make_request", "make_timeouts"]
 
 
 class Options(TypedDict, total=False):
-    """Keyword options of a call; each is explained at `moim.types.Request`.
+    """Keyword options of a call; those of the request are explained at `moim.Request`.
 
-    Beyond the request's own fields: `num_ctx`, `threads`, `keep_alive`, `truncate` for local
-    models, and `timeout` (seconds for the whole call) or `timeouts`.
+    Attributes:
+        stop: a text that ends the answer, or a list of them.
+        tool_choice: `auto`, `none`, `required`, or the name of the tool to be called.
+        response_format: `json`, a JSON Schema as a dict, or a `moim.JSONFormat`.
+        thinking: an effort such as `low`, a budget in tokens, or a `moim.Thinking`.
+        extra: parameters that one provider alone knows, sent as they are.
+        num_ctx: context of a local model, in tokens.
+        threads: threads of a local model's engine.
+        keep_alive: seconds that a local model stays loaded after the call; below 0 for ever.
+        truncate: cut a prompt that does not fit a local model's context.
+        timeout: seconds for the whole call.
+        timeouts: all limits of the call; `timeout` replaces their `total`.
     """
 
     max_tokens: int
@@ -183,7 +193,7 @@ def make_timeouts(options: Mapping[str, Any], defaults: Timeouts) -> Timeouts:
     """The timeouts of a call: `timeouts` whole, else the defaults with `timeout` as the total.
 
     Raises:
-        RequestError: `timeout` is no positive number.
+        RequestError: `timeout` is no number of seconds.
     """
     given = options.get("timeouts")
     if given is not None and not isinstance(given, Timeouts):
@@ -192,8 +202,5 @@ def make_timeouts(options: Mapping[str, Any], defaults: Timeouts) -> Timeouts:
     total = options.get("timeout")
     if total is None:
         return timeouts
-    if isinstance(total, bool) or not isinstance(total, int | float) or not total > 0:
-        raise RequestError(
-            f"The option timeout={_short(total)} is not a number of seconds above 0."
-        )
+    check_seconds("timeout", total)
     return msgspec.structs.replace(timeouts, total=float(total))

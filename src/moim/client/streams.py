@@ -84,8 +84,9 @@ def _span(begin: float | None, end: float | None) -> float | None:
 class Stream(_Base):
     """A streamed reply.
 
-    Iterate it for typed events, or `text()` for the answer's text alone. Leaving the loop early,
-    `close()` and the end of a `with` block cut the upstream connection at once.
+    Iterate it for typed events (`moim.types.Event`), or `text()` for the answer's text alone.
+    Leaving the loop early, `close()` and the end of a `with` block cut the upstream connection at
+    once.
     """
 
     def __init__(self, call: Call) -> None:

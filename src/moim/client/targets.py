@@ -107,9 +107,10 @@ class Remote:
         )
 
     def _explain(self, error: MoimError) -> None:
-        if isinstance(error, AuthenticationError) and not error.hint:
-            where = f" in {' or '.join(self.row.key_env)}" if self.row.key_env else ""
-            error.hint = f"Check the API key{where}, or pass key=…"
+        if isinstance(error, AuthenticationError):
+            read = not self._key and self.row.key_env
+            where = f" in {' or '.join(self.row.key_env)}" if read else ""
+            error.hint = f"Check the API key{where}, or pass another one as key=…"
 
 
 def _http() -> Transport:
@@ -166,6 +167,8 @@ def unknown(name: str, settings: Settings, local_names: list[str]) -> UnknownMod
         near += [f"{row}/{rest}" for row in nearest(prefix, settings)]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     rows = ", ".join(f"{row}/" for row in table(settings) if row != "local")
+    if name in table(settings):
+        hint = f"{name} is a provider: add one of its models, {name}/NAME. "
     return UnknownModel(
         f"There is no model {name!r}.",
         hint=f"{hint}A name is a local model (`moim list`), a path to a .gguf file, or a "

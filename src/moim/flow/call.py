@@ -12,13 +12,7 @@ from msgspec import Struct
 
 from moim.dialects.base import Decoder, Dialect
 from moim.dialects.quirks import Quirks
-from moim.errors import (
-    AuthenticationError,
-    Cancelled,
-    MoimError,
-    ProviderError,
-    TransportError,
-)
+from moim.errors import Cancelled, MoimError, ProviderError, TransportError
 from moim.runtime import Runtime
 from moim.transport import read_all
 from moim.transport.protocol import Endpoint, Exchange, Timeouts, Transport
@@ -301,7 +295,5 @@ def _explain(call: Call, error: MoimError) -> None:
     if isinstance(error, ProviderError):
         error.provider = error.provider or call.provider
         error.model = error.model or call.request.model
-        if isinstance(error, AuthenticationError) and not error.hint:
-            error.hint = "Check the API key."
     if call.explain is not None:
         call.explain(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,6 +12,7 @@ from msgspec import Struct
 from moim.config import ProviderEntry, Settings
 from moim.dialects.quirks import LLAMA_CPP, OPENAI, Quirks
 from moim.errors import ConfigError
+from moim.types import public_url
 
 __all__ = ["LOCAL", "Provider", "compatible", "find", "nearest", "split_name", "table"]
 
@@ -45,6 +45,14 @@ class Provider(Struct, frozen=True, kw_only=True):
     def host(self) -> str:
         """Host and port of the base URL."""
         return urlsplit(self.base).netloc.rpartition("@")[2]
+
+    def __repr__(self) -> str:
+        """Without what may be a secret: values of headers, a login in the address."""
+        hidden = {"base": public_url(self.base), "headers": list(self.headers)}
+        shown = (
+            f"{name}={hidden.get(name, getattr(self, name))!r}" for name in self.__struct_fields__
+        )
+        return f"Provider({', '.join(shown)})"
 
 
 LOCAL = Provider(name="local", quirks=LLAMA_CPP)
@@ -98,8 +106,8 @@ def compatible(base: str) -> Provider:
     Raises:
         ConfigError: it is no http(s) URL.
     """
-    base = checked_base(base)
-    return Provider(name=urlsplit(base).netloc.rpartition("@")[2], base=base)
+    row = Provider(name="", base=checked_base(base))
+    return msgspec.structs.replace(row, name=row.host)
 
 
 def checked_base(base: str) -> str:
@@ -116,15 +124,10 @@ def checked_base(base: str) -> str:
         bad = True
     if bad:
         raise ConfigError(
-            f"{_shown(base)!r} is no base URL.", hint="Give one such as http://localhost:8000/v1."
+            f"{public_url(base)!r} is no base URL.",
+            hint="Give one such as http://localhost:8000/v1, with nothing behind its path.",
         )
     return base.rstrip("/")
-
-
-def _shown(base: Any) -> str:
-    """A URL fit for a message: a password in it is left out."""
-    scheme, _, rest = str(base).rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -137,8 +140,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def find(name: str, settings: Settings) -> tuple[Provider, str] | None:
-    """The row that `name` begins with, and the rest of the name; None where it names no row."""
-    prefix, rest = split_name(name)
+    """The row that `name`, or what it is an alias of, begins with, and the rest of that name.
+
+    None where it names no row.
+    """
+    prefix, rest = split_name(settings.aliases.get(name, name))
     row = table(settings).get(prefix)
     return (row, rest) if row is not None and rest else None
 

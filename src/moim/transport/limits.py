@@ -18,7 +18,10 @@ _SAYS = {
     "between": "stopped sending in the middle of its reply",
     "total": "did not finish its reply",
 }
-_SETTING = "{0}_timeout in the configuration file, MOIM_{1}_TIMEOUT, or Timeouts({0}=...)"
+_SETTING = (
+    "timeouts=moim.Timeouts({0}=...), or {0}_timeout in the configuration file (MOIM_{1}_TIMEOUT)"
+)
+_SHORT = {"total": "timeout=..., "}
 
 
 class Clock:
@@ -61,7 +64,7 @@ class Clock:
             name = "connect"
         if name == "read":
             return CallTimeout(f"{self._place} sent nothing for {self._within:g} s.")
-        setting = _SETTING.format(name, name.upper())
+        setting = _SHORT.get(name, "") + _SETTING.format(name, name.upper())
         return CallTimeout(
             f"{self._place} {_SAYS[name]} within {getattr(self._timeouts, name):g} s "
             f"({name} timeout).",

@@ -7,14 +7,44 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
+from moim.errors import RequestError
 from moim.runtime import Runtime
-from moim.types import HTTPRequest
+from moim.types import HTTPRequest, public_url
 
-__all__ = ["Endpoint", "Exchange", "Opening", "Timeouts", "Transport"]
+__all__ = [
+    "LONGEST",
+    "Endpoint",
+    "Exchange",
+    "Opening",
+    "Timeouts",
+    "Transport",
+    "check_seconds",
+]
+
+
+LONGEST = 1_000_000.0
+"""Seconds of the longest limit: systems count milliseconds in 32 bits."""
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no limit of time.
+
+    Raises:
+        RequestError: it is no number, not above 0, or above `LONGEST`.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 < value <= LONGEST):  # type: ignore[operator]
+        raise RequestError(
+            f"{name}={repr(value)[:40]} is not a number of seconds above 0.",
+            hint=f"The longest is {LONGEST:.0f}; a limit of Timeouts that is None waits for ever.",
+        )
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Seconds to wait at the most; None waits for ever.
+
+    >>> Timeouts(first=30, total=120).between
+    120.0
 
     Attributes:
         connect: for a connection, name look-up, proxy and TLS included.
@@ -22,12 +52,20 @@ class Timeouts(Struct, frozen=True, kw_only=True):
             included; and once more from there to the first piece of its body.
         between: between two pieces of the reply, counted while somebody waits for the next.
         total: for the whole call.
+
+    Raises:
+        RequestError: a limit is not a number above 0.
     """
 
     connect: float | None = 10.0
     first: float | None = 600.0
     between: float | None = 120.0
     total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if (value := getattr(self, name)) is not None:
+                check_seconds(name, value)
 
 
 Opening: TypeAlias = Callable[[Callable[[], None]], None]
@@ -48,8 +86,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     name: str = ""
 
     def __repr__(self) -> str:
-        base = self.base if "@" not in self.base else f"***@{self.base.rpartition('@')[2]}"
-        return f"Endpoint(base={base!r}, name={self.name!r}, headers=<{len(self.headers)}>)"
+        base = public_url(self.base)
+        return f"Endpoint(base={base!r}, name={self.name!r}, headers={list(self.headers)})"
 
 
 class Exchange(Protocol):

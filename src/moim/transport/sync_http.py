@@ -39,7 +39,7 @@ from moim.runtime import Runtime
 from moim.transport import faults
 from moim.transport.limits import Clock
 from moim.transport.pools import POOL_SIZE, Route, forget_after_fork, route_to
-from moim.transport.protocol import Endpoint, Exchange, Opening, Timeouts
+from moim.transport.protocol import LONGEST, Endpoint, Exchange, Opening, Timeouts
 from moim.transport.target import (
     IDEMPOTENT,
     Target,
@@ -53,7 +53,6 @@ from moim.types import HTTPRequest
 __all__ = ["Manager", "SyncHTTP"]
 
 _PIECE = 65536
-_LONGEST = 1_000_000.0
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
@@ -473,7 +472,7 @@ def _connected(address: Any, until: float, limit: float, options: Any) -> socket
 
 def _seconds(left: float) -> float | None:
     """A socket's timeout; the system counts milliseconds in 32 bits, so longer ones are none."""
-    return left if left < _LONGEST else None
+    return left if left < LONGEST else None
 
 
 def _addresses(host: str, port: int, until: float) -> list[Any]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from moim import __version__
 from moim.errors import ConfigError, OfflineError
-from moim.types import HTTPRequest
+from moim.types import HTTPRequest, public_url
 
 __all__ = [
     "IDEMPOTENT",
@@ -196,5 +196,4 @@ def _credentials(parts: SplitResult) -> str:
 
 
 def _wrong(base: str) -> ConfigError:
-    shown = base.rpartition("@")[2].partition("?")[0].partition("#")[0][:100]
-    return ConfigError(f"{shown!r} is not the base URL of an HTTP server.", hint=_HINT)
+    return ConfigError(f"{public_url(base)!r} is not the base URL of an HTTP server.", hint=_HINT)

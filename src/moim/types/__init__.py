@@ -22,7 +22,7 @@ from moim.types.events import (
     fold,
     unfold,
 )
-from moim.types.http import HTTPReply, HTTPRequest
+from moim.types.http import HTTPReply, HTTPRequest, public_url
 from moim.types.messages import (
     Audio,
     Citation,
@@ -112,6 +112,7 @@ __all__ = [
     "assistant",
     "developer",
     "fold",
+    "public_url",
     "system",
     "to_messages",
     "tool",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["HTTPReply", "HTTPRequest"]
+__all__ = ["HTTPReply", "HTTPRequest", "public_url"]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SHOWN = 100
 
 
 class HTTPRequest(Struct, frozen=True, kw_only=True):
@@ -40,3 +44,18 @@ class HTTPReply(Struct, frozen=True, kw_only=True):
     def content_type(self) -> str:
         """The media type without its parameters, lower case, or an empty string."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def public_url(url: str) -> str:
+    """A URL, or what should be one, fit for a message: no login, no query, 100 characters at most.
+
+    >>> public_url("http://me:secret@host:1/v1?key=secret")
+    'http://***@host:1/v1'
+    """
+    found = _SCHEME.match(url)
+    scheme = found[0] if found else ""
+    login, at, rest = url[len(scheme) :].rpartition("@")
+    if re.search(r"[?#]", login):  # either a strange password or an @ in a query: nobody can tell
+        return f"{scheme}***"
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{'***@' if at else ''}{place}"[:_SHOWN]

@@ -8,7 +8,7 @@ written back to that dialect alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -259,7 +259,11 @@ def tool(call_id: str, *content: str | Text | Image | File, is_error: bool = Fal
 Prompt: TypeAlias = str | Message | Part | Sequence["Message | tuple[str, str] | Mapping[str, Any]"]
 """What `invoke` and `stream` take: a text, a message, a part, or a conversation."""
 
-_HINT = "Give a string, a moim.Message, or a list of messages, (role, text) pairs or dicts."
+_HINT = (
+    "Give a string, a moim.Message, or a list of messages, (role, text) pairs or dicts with role "
+    "and content."
+)
+_PARTS = frozenset(get_args(Part))
 
 
 def to_messages(prompt: Prompt) -> tuple[Message, ...]:
@@ -274,11 +278,11 @@ def to_messages(prompt: Prompt) -> tuple[Message, ...]:
     if isinstance(prompt, str):
         return (user(prompt),)
     if isinstance(prompt, Message):
-        return (prompt,)
+        return (_checked(prompt, 0),)
     if isinstance(prompt, Part):
         return (user(prompt),)
     if isinstance(prompt, bytes | Mapping) or not isinstance(prompt, Sequence):
-        raise RequestError(f"A prompt cannot be a {type(prompt).__name__}.", hint=_HINT)
+        raise RequestError(f"A prompt cannot be of type {type(prompt).__name__}.", hint=_HINT)
     if not prompt:
         raise RequestError("The prompt has no messages.", hint=_HINT)
     return tuple(_to_message(item, n) for n, item in enumerate(prompt))
@@ -288,25 +292,45 @@ def _to_message(item: object, n: int) -> Message:
     role: object
     content: object
     if isinstance(item, Message):
-        return item
+        return _checked(item, n)
     if isinstance(item, tuple) and len(item) == 2:
         role, content = item
     elif isinstance(item, Mapping) and item.keys() == {"role", "content"}:
         role, content = item["role"], item["content"]
     else:
+        own = isinstance(getattr(item, "message", None), Message)
         raise RequestError(
-            f"Item {n} of the prompt is a {type(item).__name__} that is no message.", hint=_HINT
+            f"Item {n} of the prompt is of type {type(item).__name__}, which is no message.",
+            hint="Give its `message`." if own else _HINT,
         )
-    if role not in ROLES:
-        raise RequestError(
-            f"Item {n} of the prompt has the role {role!r}.", hint=f"Roles are {', '.join(ROLES)}."
-        )
+    known = _known_role(role, n)
     if isinstance(content, Part):
         content = (content,)
     if isinstance(content, str):
         content = (Text(content),)
-    if not isinstance(content, Sequence) or not all(isinstance(x, str | Part) for x in content):
+    if not isinstance(content, list | tuple) or not all(isinstance(x, str | Part) for x in content):
         raise RequestError(
-            f"Item {n} of the prompt has content of type {type(content).__name__}.", hint=_HINT
+            f"Item {n} of the prompt has content that is neither a text nor a list of parts.",
+            hint="Parts are texts and moim.Text, moim.Image and the like.",
         )
-    return _make(role, tuple(content))
+    return _make(known, tuple(content))
+
+
+def _known_role(role: object, n: int) -> Role:
+    if role not in ROLES:
+        raise RequestError(
+            f"Item {n} of the prompt has the role {role!r}.", hint=f"Roles are {', '.join(ROLES)}."
+        )
+    return role
+
+
+def _checked(message: Message, n: int) -> Message:
+    """A message as it is; nothing has checked what it was made of."""
+    _known_role(message.role, n)
+    for part in message.parts:
+        if type(part) not in _PARTS:
+            raise RequestError(
+                f"Item {n} of the prompt holds a part of type {type(part).__name__}.",
+                hint="Parts are moim.Text, moim.Image and the like; moim.user(…) takes texts too.",
+            )
+    return message
