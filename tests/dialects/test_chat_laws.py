@@ -20,7 +20,7 @@ def test_the_laws_hold(law):
 @pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_the_laws_hold_at_length(law):
-    check_law(CHAT, law, examples=2000)
+    check_law(CHAT, law, examples=1000)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from support_chat import CHAT, body_of, call, chunk, decode, sse, stream, whole
 
@@ -21,8 +22,10 @@ from moim.errors import (
 )
 from moim.types import (
     Audio,
+    Citation,
     HTTPReply,
     Reasoning,
+    Reply,
     Request,
     Source,
     Text,
@@ -31,6 +34,7 @@ from moim.types import (
     developer,
     system,
     tool,
+    unfold,
     user,
 )
 
@@ -656,10 +660,37 @@ def test_google_seals_of_calls_and_of_messages_are_given_back():
 
 
 def test_an_answer_that_ended_in_an_error_is_an_error_to_a_client():
-    import msgspec
-
     reply = msgspec.structs.replace(whole({"content": "x"}), finish_reason="error")
     http = CHAT.encode_reply(reply)
     assert http.status == 500
     with pytest.raises(ServerError):
         CHAT.decode_reply(http)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("stop", "tool_calls"), (None, "tool_calls"), ("length", "length"), ("content_filter",) * 2],
+)
+def test_an_answer_with_calls_stopped_for_them(word, reason):
+    message = {"content": None, **call(0, id="a", name="f", arguments="{}")}
+    for reply in (whole(message, word), stream(chunk(message, word))):
+        assert (reply.finish_reason, reply.native_finish_reason) == (reason, word)
+
+
+@pytest.mark.parametrize("body", [{"message": "nope"}, {"detail": "nope"}, {"object": "error"}])
+def test_a_body_without_choices_that_complains_is_an_error(body):
+    with pytest.raises(ProviderError):
+        CHAT.decode_reply(HTTPReply(status=200, body=json.dumps(body).encode()))
+    with pytest.raises(ProviderError):
+        decode(sse(body))
+
+
+def test_spans_of_a_second_text_move_with_it():
+    one, two = (Citation(start=1, end=2, url=f"https://{n}") for n in "ab")
+    reply = Reply(parts=(Text("first ", (one,)), Text("second", (two,))))
+    streamed = decode(CHAT.encoder().feed(list(unfold(reply))))
+    for found in (streamed, CHAT.decode_reply(CHAT.encode_reply(reply))):
+        (text,) = found.parts
+        assert isinstance(text, Text)
+        assert text.text == "first second"
+        assert [(c.start, c.end) for c in text.citations] == [(1, 2), (7, 8)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from moim.errors import (
@@ -263,6 +262,8 @@ def _seconds(text: str | None, unit: int) -> float | None:
 def _until(when: str | None, now: str | None) -> float | None:
     if not when or not now:
         return None
+    from email.utils import parsedate_to_datetime  # slow to import, and dates are rare
+
     try:
         wait = parsedate_to_datetime(when) - parsedate_to_datetime(now)
     except (ValueError, TypeError):

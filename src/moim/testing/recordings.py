@@ -29,6 +29,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -323,7 +324,8 @@ def check_folder(
     files = sorted({*folder.glob("*.jsonl.gz"), *folder.glob("*.jsonl")})
     if jobs <= 1:
         return [_check_file(file, only, effort, map) for file in files]
-    with ProcessPoolExecutor(jobs) as pool:
+    # Spawned, not forked: the caller may have threads.
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         return [_check_file(file, only, effort, pool.map) for file in files]
 
 

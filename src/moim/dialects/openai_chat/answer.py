@@ -214,7 +214,7 @@ class Answer:
             if isinstance(result, dict) and isinstance(result.get("url"), str)
         }
         for url in urls:
-            if isinstance(url, str) and url not in self._cited:
+            if isinstance(url, str) and url and url not in self._cited:
                 self._add_citation(Citation(url=url, title=titles.get(url)), events)
 
     def take_rest(self, choice: Mapping[str, Any], events: list[Event]) -> None:
