@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from moim.local.catalog import built_in
 from moim.local.download import Limits
 from moim.local.library import Library
@@ -297,6 +299,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         time.sleep(1.0)
         self.close_connection = True
+
+
+@contextmanager
+def asked_by_pip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """An index that pip asks, and nothing else, for as long as the block runs."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    with serving() as index:
+        for name, value in pip_environment(index).items():
+            monkeypatch.setenv(name, value)
+        yield index
 
 
 def pip_environment(index: Index, **more: str) -> dict[str, str]:

@@ -76,7 +76,10 @@ def test_a_context_that_the_model_was_not_trained_for_is_refused(
     error = error_of(lambda: spec_for(facts(tmp_path), LoadOptions(num_ctx=num_ctx)))
     assert isinstance(error, RequestError)
     assert str(num_ctx) in error.message
+    assert "facts.gguf was trained" in error.message
     assert "1 to 2048" in error.hint
+    called = error_of(lambda: spec_for(facts(tmp_path), LoadOptions(num_ctx=num_ctx), name="m:1b"))
+    assert "but m:1b was trained" in called.message  # in a store the file's name is a hash
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,8 @@ def test_a_context_that_the_model_was_not_trained_for_is_refused(
         {"batch": 31},
         {"batch": 5000},
         {"threads": 0},
+        {"keep_alive": float("nan")},
+        {"keep_alive": float("inf")},
         {"kv_type": "q2_k"},
         {"kv_type": "q8_0", "flash_attention": False},
     ],

@@ -254,6 +254,7 @@ def test_wrong_facts_are_one_clear_error(case: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError) as caught:
         facts_with(tmp_path, **fields)
     assert told in str(caught.value) and "model.gguf" in str(caught.value)
+    assert caught.value.hint
 
 
 def test_a_later_part_of_a_split_model_says_so(tmp_path: Path) -> None:

@@ -242,6 +242,7 @@ def test_malformed_is_one_clear_error(case: str, tmp_path: Path) -> None:
         read(path)
     assert told in str(caught.value)
     assert str(path) in str(caught.value)
+    assert caught.value.hint
 
 
 def test_the_sound_file_that_the_cases_spoil_is_sound(tmp_path: Path) -> None:

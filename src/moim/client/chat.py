@@ -330,8 +330,10 @@ def run(name: str | None = None, **options: Unpack[Options]) -> Model:
         UnknownModel: no source has it.
         OfflineError: it would have to be downloaded while offline.
     """
-    from moim.local import pull
+    from moim.local import find, pull
 
     chosen = name or settings().default_model
-    pull(chosen)
-    return model(chosen, **options)
+    given = chosen.removeprefix("local/")
+    if find(given) is None:
+        pull(given)
+    return model(f"local/{given}", **options)

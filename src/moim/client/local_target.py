@@ -16,6 +16,7 @@ from moim.flow import Call, Prepared
 from moim.local import LocalModel, context, gguf
 from moim.local.engines import LoadOptions, spec_for
 from moim.local.library import library
+from moim.local.preset import preset_of
 from moim.local.transport import LocalTransport, explain
 from moim.runtime import Runtime
 from moim.transport import http
@@ -26,22 +27,6 @@ __all__ = ["LocalTarget", "local_target"]
 
 _DIALECT = "openai_chat"
 _NOWHERE = Endpoint(base="", name="local")  # the transport knows the runner's own address
-
-_PARAMS = {
-    "frequency_penalty": "frequency_penalty",
-    "min_p": "min_p",
-    "num_ctx": "num_ctx",
-    "num_predict": "max_tokens",
-    "presence_penalty": "presence_penalty",
-    "repeat_penalty": "repeat_penalty",
-    "seed": "seed",
-    "stop": "stop",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-}
-"""Parameters that a model brings with it, by Ollama's names, as options of a call. Others are
-either deprecated there or settings of its engine."""
 
 
 def local_target(name: str, settings: Settings) -> LocalTarget:
@@ -76,11 +61,7 @@ class LocalTarget:
         self._settings = settings
         self._facts = gguf.inspect(model.path)
         self._timeouts = default_timeouts(settings)
-        self._defaults = {
-            option: model.params[param]
-            for param, option in _PARAMS.items()
-            if model.params.get(param) is not None
-        }
+        self._preset = preset_of(model, self._facts)
         self._transports: dict[LoadOptions, LocalTransport] = {}
 
     @property
@@ -88,7 +69,7 @@ class LocalTarget:
         return f"local/{self._model.name}"
 
     def call(self, messages: tuple[Message, ...], options: Mapping[str, Any]) -> Call:
-        options = {**self._defaults, **{k: v for k, v in options.items() if v is not None}}
+        options = {**self._preset.options, **options}
         transport = self._transport(options)
         truncate = _flag(options, "truncate")
 
@@ -96,14 +77,19 @@ class LocalTarget:
             return Prepared(*await context.prepare(rt, transport, request, truncate=truncate))
 
         def review(request: Request, reply: Reply) -> tuple[Warned, ...]:
-            return context.context_warnings(request, reply, transport.spec.num_ctx)
+            return (
+                *self._preset.warnings,
+                *context.context_warnings(request, reply, transport.spec.num_ctx),
+            )
 
         def add_advice(error: MoimError) -> None:
             explain(error, transport.spec)
 
         return Call(
             provider="local",
-            request=make_request(self._model.name, _DIALECT, messages, options),
+            request=make_request(
+                self._model.name, _DIALECT, self._preset.conversation(messages), options
+            ),
             dialect=registry.find(_DIALECT),
             quirks=LLAMA_CPP,
             endpoint=lambda: _NOWHERE,
@@ -124,7 +110,7 @@ class LocalTarget:
         known = self._transports.get(load)
         if known is None:
             known = self._transports[load] = LocalTransport(
-                spec_for(self._facts, load, self._settings),
+                spec_for(self._facts, load, self._settings, name=self._model.name),
                 name=self._model.name,
                 http=http(),
                 keep_alive=load.keep_alive,

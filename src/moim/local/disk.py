@@ -56,7 +56,7 @@ _FAULTS = {
         "Move that file away, or set MOIM_MODELS to a folder.",
     ),
     errno.EISDIR: ("a folder is where a file should be", "Move that folder away."),
-    errno.ENOENT: ("it is missing", "Pull the model again."),
+    errno.ENOENT: ("it is missing", "Pull the model again, or check MOIM_MODELS."),
     errno.ENAMETOOLONG: (
         "the name is too long for the file system",
         "Use a shorter name, or a folder nearer to the root as MOIM_MODELS.",

@@ -206,6 +206,9 @@ class _Partial:
             if kind is not None and self.completed > self._durable:
                 self.save()
         self._file.close()
+        if kind is not None and self.completed == self._durable == 0:
+            with contextlib.suppress(StoreError):
+                remove_partial(self.path)
 
     @property
     def is_complete(self) -> bool:
@@ -216,6 +219,8 @@ class _Partial:
         checkpoint = _read_checkpoint(_sidecar(self.path))
         if checkpoint is None or checkpoint.digest != str(self.digest):
             return self.reset()
+        # From the start, so that an interruption while the bytes are read leaves the checkpoint.
+        self.size, self.etag, self._durable = checkpoint.size, checkpoint.etag, checkpoint.completed
         with disk.storage_errors("read a download", self.path):
             if os.fstat(self._file.fileno()).st_size < checkpoint.completed:
                 return self.reset()
@@ -227,7 +232,6 @@ class _Partial:
                 self.completed += len(chunk)
                 on_bytes(self.completed)
             self._file.truncate(self.completed)
-        self.size, self.etag, self._durable = checkpoint.size, checkpoint.etag, self.completed
         return None
 
     def reset(self) -> None:
@@ -269,8 +273,6 @@ class _Partial:
             return self.save()
         count = self.completed
         self.reset()
-        with contextlib.suppress(StoreError):
-            remove_partial(self.path)
         raise PullError(
             f"The {count} bytes that arrived have the hash {actual} and not {self.digest}. "
             "They were thrown away.",

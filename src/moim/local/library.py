@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from moim.errors import ModelFileError, OfflineError, StoreError, UnknownModel
+from moim.local import disk
 from moim.local.catalog import Catalog, built_in
 from moim.local.download import OnProgress, Progress
-from moim.local.manifest import LICENSE
+from moim.local.manifest import ADAPTER, LICENSE, SYSTEM, TEMPLATES
 from moim.local.names import ModelName, PyPIName, looks_like_path, parse, version_key
 from moim.local.store import Store, StoredModel
 
@@ -37,8 +38,14 @@ class LocalModel(Struct, frozen=True, kw_only=True):
         modified_at: when it was stored or last changed, in seconds since 1970.
         store: the root of the store that it is in; None for a file.
         writable: whether `remove` may remove it.
-        params: options that the model brings with it, by Ollama's names.
+        params: options that the model brings with it, by Ollama's names and unchecked;
+            `moim.local.preset` makes options of a call of them.
         license: as its publisher names it or spells it out; empty where nobody did.
+        system: the system message that it brings; empty for none.
+        messages: role and text of the messages that it puts before every conversation.
+        template: its chat template in Go's template language; empty for none.
+        renderer: which of Ollama's built-in programs it wants instead of a template.
+        adapter: whether its weights are to be changed by a LoRA adapter.
     """
 
     name: str
@@ -51,6 +58,11 @@ class LocalModel(Struct, frozen=True, kw_only=True):
     writable: bool = False
     params: dict[str, Any] = {}
     license: str = ""
+    system: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    template: str = ""
+    renderer: str = ""
+    adapter: bool = False
 
 
 class Listing(Struct, frozen=True):
@@ -177,8 +189,11 @@ class Library(Struct, frozen=True, kw_only=True):
         if os.path.isfile(name):  # noqa: PTH113 (unlike Path, false for a name too long)
             hint = f"To run the file of that name, write ./{name}."
             return UnknownModel(f"There is no model {name!r}.", hint=hint)
-        near = self.catalog.nearest(name, [model.name for model in self.models().models])
+        listing = self.models()
+        near = self.catalog.nearest(name, [model.name for model in listing.models])
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        if listing.problems:
+            hint += "Some models here cannot be read, see `moim list`. "
         hint += "Models come from a package (pypi:PACKAGE) or a file (./MODEL.gguf)."
         return UnknownModel(f"There is no model {name!r} on this machine.", hint=hint)
 
@@ -204,15 +219,18 @@ class Library(Struct, frozen=True, kw_only=True):
     def _model(self, store: Store, stored: StoredModel) -> LocalModel:
         package = PyPIName.from_stored(stored.name)
         if package is None:
-            name, source = str(stored.name), stored.name.host
+            name, source, program = str(stored.name), stored.name.host, "ollama"
         else:
             name, source = self.catalog.alias(package) or str(package), str(package)
+            program = "moim"
         path = store.blob_path(stored.weights.digest)
-        if not path.is_file():
-            raise StoreError(
-                f"The weights of {name} are missing from {store.root}.",
-                hint=f"Pull it again: moim pull {name}",
-            )
+        with disk.storage_errors("read the model store", path):
+            if not path.is_file():
+                raise StoreError(
+                    f"The weights of {name} are missing from {store.root}.",
+                    hint=f"Pull it again: {program} pull {name}",
+                )
+        config = store.config(stored)
         return LocalModel(
             name=name,
             path=path,
@@ -224,6 +242,11 @@ class Library(Struct, frozen=True, kw_only=True):
             writable=store.writable,
             params=store.params(stored),
             license="\n\n".join(store.texts(stored, LICENSE)),
+            system=_last(store.texts(stored, SYSTEM)),
+            messages=store.messages(stored),
+            template=_last(store.texts(stored, *TEMPLATES)),
+            renderer=config.renderer or config.parser,
+            adapter=any(layer.media_type == ADAPTER for layer in stored.manifest.layers),
         )
 
     def _intact(self, name: ModelName | PyPIName, on_progress: OnProgress) -> StoredModel | None:
@@ -344,6 +367,10 @@ def _file(text: str) -> LocalModel:
         store=None,
         license=facts.license or "",
     )
+
+
+def _last(texts: list[str]) -> str:
+    return texts[-1] if texts else ""
 
 
 def _modified(path: Path) -> float:

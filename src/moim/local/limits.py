@@ -16,7 +16,7 @@ from msgspec import Struct
 from moim.errors import RequestError, UnsupportedError
 from moim.types import Audio, File, Image, Request, ToolResult, Video, Warned
 
-__all__ = ["check_request", "without_foreign"]
+__all__ = ["check_request", "is_allowed", "listed", "without_foreign"]
 
 _INT32 = 2**31 - 1
 
@@ -68,6 +68,7 @@ _EXTRA_RANGES = {
     "xtc_probability": _Range(float, 0, 1),
     "xtc_threshold": _Range(float, 0, 1),
 }
+_LOAD_RANGES = {"num_ctx": _Range(int, 1, _INT32), "threads": _Range(int, 1, _INT32)}
 _EXTRA_KINDS: dict[str, type | tuple[type, ...]] = {
     "cache_prompt": bool,
     "chat_template_kwargs": dict,
@@ -127,12 +128,24 @@ def without_foreign(request: Request) -> tuple[Request, tuple[Warned, ...]]:
     if not foreign:
         return request, ()
     kept = {name: value for name, value in native.items() if name not in foreign}
-    names = ", ".join(_shown(name) for name in foreign[:_MAX_NAMED])
-    more = "" if len(foreign) <= _MAX_NAMED else f" and {len(foreign) - _MAX_NAMED} more"
     return (
         msgspec.structs.replace(request, native={**request.native, _DIALECT: kept}),
-        (Warned("param_dropped", f"The local engine does not take {names}{more}."),),
+        (Warned("param_dropped", f"The local engine does not take {listed(foreign)}."),),
     )
+
+
+def is_allowed(name: str, value: object) -> bool:
+    """Whether an option may have that value; False for names other than `stop` and numbers."""
+    if name == "stop":
+        return isinstance(value, list) and len(value) <= _MAX_STOPS and all(map(_is_stop, value))
+    allowed = {**_RANGES, **_EXTRA_RANGES, **_LOAD_RANGES}.get(name)
+    return allowed is not None and allowed.holds(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names that others have made up, for a message: quoted, and not all of very many."""
+    few = ", ".join(_shown(name) for name in names[:_MAX_NAMED])
+    return few if len(names) <= _MAX_NAMED else f"{few} and {len(names) - _MAX_NAMED} more"
 
 
 def _is_known(name: str, value: object) -> bool:

@@ -14,9 +14,13 @@ from msgspec import Struct
 from moim.errors import StoreError
 
 __all__ = [
+    "ADAPTER",
     "CONFIG",
     "LICENSE",
+    "MESSAGES",
     "PARAMS",
+    "SYSTEM",
+    "TEMPLATES",
     "WEIGHTS",
     "Digest",
     "Layer",
@@ -35,6 +39,11 @@ _LAYER = "application/vnd.ollama.image."
 WEIGHTS = f"{_LAYER}model"
 PARAMS = f"{_LAYER}params"
 LICENSE = f"{_LAYER}license"
+SYSTEM = f"{_LAYER}system"
+MESSAGES = f"{_LAYER}messages"
+ADAPTER = f"{_LAYER}adapter"
+TEMPLATES = (f"{_LAYER}template", f"{_LAYER}prompt")
+"""The media type of a template today, and the one that it used to have."""
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -138,7 +147,7 @@ class _RawManifest(Struct, rename="camel"):
 class _RootFS(Struct, frozen=True):
     # The list of blobs that container tools expect in a config.
     type: str = "layers"
-    diff_ids: tuple[str, ...] = ()
+    diff_ids: tuple[str, ...] | None = ()
 
 
 class Provenance(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -163,6 +172,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
         model_family, model_families: the architecture.
         model_type: the number of parameters, for example `8.0B`.
         file_type: the quantisation, for example `Q4_K_M`.
+        renderer, parser: which of Ollama's built-in programs takes the place of a template.
         moim: where the model came from; None in models that other programs pulled.
     """
 
@@ -171,6 +181,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model_families: tuple[str, ...] | None = ()
     model_type: str = ""
     file_type: str = ""
+    renderer: str = ""
+    parser: str = ""
     architecture: str = ""
     os: str = ""
     rootfs: _RootFS | None = None

@@ -154,7 +154,7 @@ class PyPIName(Struct, frozen=True, kw_only=True):
                 hint=_PYPI_HINT,
             )
         if self.file is not None:
-            _check("model", self.file)
+            _check("model", self.file, "file")
 
     def __str__(self) -> str:
         version = f"=={self.version}" if self.version else ""
@@ -231,15 +231,16 @@ def _parse_stored(text: str) -> ModelName:
     return ModelName(**given)
 
 
-def _check(part: str, value: str) -> None:
+def _check(part: str, value: str, what: str = "") -> None:
+    what = what or ("name" if part == "model" else part)
     if not value:
-        raise ConfigError(f"The {part} of the model's name is empty.", hint=_NAME_HINT)
+        raise ConfigError(f"The {what} of the model is empty.", hint=_NAME_HINT)
     if not _RULES[part].fullmatch(value):
-        raise ConfigError(f"{_shown(value)} cannot be the {part} of a model.", hint=_NAME_HINT)
+        raise ConfigError(f"{_shown(value)} cannot be the {what} of a model.", hint=_NAME_HINT)
     # Windows drops trailing dots and opens a device for these names, whatever their extension.
     if value.endswith(".") or re.split(r"[.:]", value)[0].lower() in _DEVICES:
         raise ConfigError(
-            f"{_shown(value)} cannot be the {part} of a model: Windows has no such file name.",
+            f"{_shown(value)} cannot be the {what} of a model: Windows has no such file name.",
             hint=_NAME_HINT,
         )
 

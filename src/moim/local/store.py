@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,7 @@ from moim.errors import ConfigError, StoreError
 from moim.local import disk
 from moim.local.manifest import (
     CONFIG,
+    MESSAGES,
     PARAMS,
     WEIGHTS,
     Digest,
@@ -49,6 +50,14 @@ _PARTIAL_AGE = 30 * 86_400.0
 """Seconds after which nobody comes back for an unfinished download."""
 _ORPHAN_AGE = 3_600.0
 """Seconds for which a blob may wait for the manifest of another program that is writing it."""
+
+
+_T = TypeVar("_T")
+
+
+class _Message(Struct):
+    role: Literal["system", "user", "assistant"]
+    content: str = ""
 
 
 class StoredModel(Struct, frozen=True, kw_only=True):
@@ -167,9 +176,9 @@ class Store:
         with disk.storage_errors("read the model store", self.blob_path(layer.digest)):
             return _read_limited(self.blob_path(layer.digest), _SMALL_BLOB_LIMIT)
 
-    def texts(self, model: StoredModel, media_type: str) -> list[str]:
-        """The text blobs of one kind, for example licences."""
-        layers = [layer for layer in model.manifest.layers if layer.media_type == media_type]
+    def texts(self, model: StoredModel, *media_types: str) -> list[str]:
+        """The text blobs of some kinds, for example licences."""
+        layers = [layer for layer in model.manifest.layers if layer.media_type in media_types]
         return [self.read_blob(layer).decode("utf-8", "replace") for layer in layers]
 
     def params(self, model: StoredModel) -> dict[str, Any]:
@@ -179,15 +188,18 @@ class Store:
             StoreError: they are not a JSON object.
         """
         merged: dict[str, Any] = {}
-        for text in self.texts(model, PARAMS):
-            try:
-                merged |= msgspec.json.decode(text, type=dict[str, Any])
-            except msgspec.MsgspecError as error:
-                raise StoreError(
-                    f"The parameters of {model.name} in {self.root} are damaged: {error}.",
-                    hint="Pull the model again.",
-                ) from error
+        for found in self._decoded(model, PARAMS, dict[str, Any], "parameters"):
+            merged |= found
         return merged
+
+    def messages(self, model: StoredModel) -> tuple[tuple[str, str], ...]:
+        """The messages, as roles and texts, that the model puts before every conversation.
+
+        Raises:
+            StoreError: they are not a list of messages.
+        """
+        lists = self._decoded(model, MESSAGES, list[_Message], "example messages")
+        return tuple((message.role, message.content) for found in lists for message in found)
 
     def config(self, model: StoredModel) -> ModelConfig:
         """What the config says of the model.
@@ -359,6 +371,18 @@ class Store:
             return freed if downloads_only else freed + self._remove_unnamed(orphans)
 
     # Details
+
+    def _decoded(
+        self, model: StoredModel, media_type: str, kind: type[_T], what: str
+    ) -> Iterator[_T]:
+        for text in self.texts(model, media_type):
+            try:
+                yield msgspec.json.decode(text, type=kind)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise StoreError(
+                    f"The {what} of {model.name} in {self.root} are damaged: {error}.",
+                    hint="Pull the model again.",
+                ) from error
 
     def _require_writable(self) -> None:
         if not self.writable:

@@ -8,6 +8,7 @@ ends, and speaks HTTP under a random key: `/chat/completions` (OpenAI's dialect)
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,12 +156,19 @@ def engine(name: str) -> Engine:
 
 
 def spec_for(
-    facts: ModelFacts, options: LoadOptions = _AS_USUAL, settings: Settings = _DEFAULTS
+    facts: ModelFacts,
+    options: LoadOptions = _AS_USUAL,
+    settings: Settings = _DEFAULTS,
+    *,
+    name: str | None = None,
 ) -> RunnerSpec:
     """The runner that serves this model with these options.
 
     A context that the caller names is exact or refused; the one in the settings, which is meant
     for every model, is cut to what the model was trained for.
+
+    Args:
+        name: what messages call the model; None is its file's name, which in a store is a hash.
 
     Raises:
         RequestError: an option is out of its range; the message gives it.
@@ -170,7 +178,8 @@ def spec_for(
     path = facts.path.absolute()
     if facts.kind != "model":
         raise ModelFileError(
-            f"{path} is of the kind {facts.kind!r}, which goes with a model and is none itself.",
+            f"{name or path} is of the kind {facts.kind!r}, which goes with a model and is none"
+            " itself.",
             hint="Give the model's own file.",
         )
     stat = _stat(path)
@@ -178,7 +187,7 @@ def spec_for(
         path=str(path),
         size=stat.st_size,
         modified=stat.st_mtime_ns,
-        num_ctx=_context(facts, options, settings),
+        num_ctx=_context(facts, options, settings, name or path.name),
         trained=facts.context_length or DEFAULT_CONTEXT,
         slots=options.slots,
         threads=_threads(options.threads or settings.threads),
@@ -210,15 +219,19 @@ def _check(options: LoadOptions) -> None:
         )
     if options.threads is not None and options.threads < 1:
         raise RequestError(f"threads is {options.threads}.", hint="Give 1 or more.")
+    if options.keep_alive is not None and not math.isfinite(options.keep_alive):
+        raise RequestError(
+            f"keep_alive is {options.keep_alive}.", hint="Give seconds; -1 keeps the model loaded."
+        )
 
 
-def _context(facts: ModelFacts, options: LoadOptions, settings: Settings) -> int:
+def _context(facts: ModelFacts, options: LoadOptions, settings: Settings, name: str) -> int:
     trained = facts.context_length or DEFAULT_CONTEXT
     if options.num_ctx is None:
         return _rounded(min(settings.num_ctx or DEFAULT_CONTEXT, trained), trained)
     if not 1 <= options.num_ctx <= trained:
         raise RequestError(
-            f"num_ctx is {options.num_ctx}, but {facts.path.name} was trained for a context"
+            f"num_ctx is {options.num_ctx}, but {name} was trained for a context"
             f" of {trained} tokens.",
             hint=f"Give 1 to {trained}.",
         )

@@ -23,7 +23,7 @@ _PASSED = frozenset({
     "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
 })  # fmt: skip
-_PASSED_PREFIXES = ("LC_", "GGML_", "OMP_", "OPENBLAS_", "VK_")
+_PASSED_PREFIXES = ("LC_", "GGML_", "GOMP_", "OMP_", "OPENBLAS_", "VK_")
 _STAMP = re.compile(r"^[\d.]+ [A-Z] +", re.MULTILINE)
 _ABORT = re.compile(r"^.*(?:GGML_ASSERT|GGML_ABORT|what\(\):).*$", re.MULTILINE)
 _REASONS = (

@@ -6,7 +6,6 @@ pages as free, which is what makes it comparable with the weights of a mapped mo
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ def free_memory() -> int:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise LocalError(
             f"Cannot find out how much memory is free ({type(error).__name__}).",
-            hint="Start the model without the memory check.",
+            hint="Local models run on Linux, macOS and Windows; use a provider's model here.",
         ) from error
 
 
@@ -97,24 +96,17 @@ def _counters(path: Path, wanted: tuple[str, ...]) -> int:
     return sum(int(field[1]) for field in fields if len(field) == 2 and field[0] in wanted)
 
 
-class _WindowsMemory(ctypes.Structure):
-    """MEMORYSTATUSEX."""
-
-    _fields_ = [
-        ("length", ctypes.c_uint32),
-        ("load", ctypes.c_uint32),
-        ("total", ctypes.c_uint64),
-        ("available", ctypes.c_uint64),
-        ("rest", ctypes.c_uint64 * 5),
-    ]
+_WINDOWS_NUMBERS = 8  # MEMORYSTATUSEX, in 64-bit words; the low half of the first is its length
+_AVAILABLE = 2
 
 
 def _windows() -> int:
-    memory = _WindowsMemory(length=ctypes.sizeof(_WindowsMemory))
-    kernel = ctypes.CDLL("kernel32")
-    if not kernel.GlobalMemoryStatusEx(ctypes.byref(memory)):
+    import ctypes
+
+    words = (ctypes.c_uint64 * _WINDOWS_NUMBERS)(8 * _WINDOWS_NUMBERS)
+    if not ctypes.CDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(words)):
         raise OSError("GlobalMemoryStatusEx failed")
-    return int(memory.available)
+    return int(words[_AVAILABLE])
 
 
 _HOST_VM_INFO64 = 4
@@ -123,6 +115,8 @@ _FREE, _INACTIVE = 0, 2  # words of it, in pages
 
 
 def _macos() -> int:
+    import ctypes
+
     system = ctypes.CDLL("libSystem.dylib")
     words = (ctypes.c_uint32 * _MACOS_COUNTERS)()
     count = ctypes.c_uint32(_MACOS_COUNTERS)

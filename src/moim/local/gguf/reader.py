@@ -103,12 +103,15 @@ def _parse(source: Source) -> GGUF:
     )
 
 
+_NOT_GGUF = "Name the model's .gguf file; if this should be it, fetch it again."
+
+
 def _version(cursor: Cursor) -> int:
     if cursor.remaining == 0:
         raise fault(cursor.path, "is empty", CUT_SHORT)
     start = cursor.take(min(4, cursor.remaining))
     if start != tables.MAGIC:
-        raise fault(cursor.path, "is not a GGUF file", "Name a file that ends in .gguf.")
+        raise fault(cursor.path, "is not a GGUF file", _NOT_GGUF)
     version = cursor.number(U32)
     if version in tables.VERSIONS:
         return version

@@ -23,6 +23,7 @@ _OPEN_FLAGS = (
     | getattr(os, "O_NOCTTY", 0)
 )
 _LONGEST_SHOWN = 120
+_DAMAGED = "The file is damaged or was made to do harm: fetch it from a source that you trust."
 
 
 class Identity(NamedTuple):
@@ -42,7 +43,7 @@ def shown(text: object, limit: int = _LONGEST_SHOWN) -> str:
 
 def fault(path: Path, what: str, hint: str = "") -> ModelFileError:
     """The error for a file that cannot be read as a model: says which file and what is wrong."""
-    return ModelFileError(f"{shown(path, 4096)}: {what}.", hint=hint)
+    return ModelFileError(f"{shown(path, 4096)}: {what}.", hint=hint or _DAMAGED)
 
 
 class Source:
@@ -77,7 +78,9 @@ class Source:
             try:
                 part = _read_at(self._fd, length, offset)
             except OSError as error:
-                raise fault(self.path, f"cannot be read ({error.strerror})") from error
+                raise fault(
+                    self.path, f"cannot be read ({error.strerror})", "Check the disk it is on."
+                ) from error
             if not part:
                 raise fault(
                     self.path,
@@ -114,7 +117,7 @@ def _open(path: Path) -> int:
     except OSError as error:
         raise _open_fault(path, error) from error
     except ValueError as error:
-        raise fault(path, "no file can have this name") from error
+        raise fault(path, "no file can have this name", "Check the path.") from error
     try:
         _require_regular(path, os.fstat(fd))
     except BaseException:
@@ -145,7 +148,7 @@ def _open_fault(path: Path, error: OSError) -> ModelFileError:
         return fault(path, "there is no such file", "Check the path.")
     if isinstance(error, PermissionError):
         return fault(path, "may not be read", "Change the file's permissions or its owner.")
-    return fault(path, f"cannot be opened ({error.strerror})")
+    return fault(path, f"cannot be opened ({error.strerror})", "Check the path and its disk.")
 
 
 if sys.platform == "win32":
