@@ -12,6 +12,8 @@ if sys.platform == "win32":
 from support_cli import environment
 from support_terminal import Terminal
 
+from moim.cli.progress import showing_progress
+
 PROGRAM = """
 import time
 from moim.cli.progress import showing_progress
@@ -58,3 +60,9 @@ def _raw(changes: dict[str, str | None]) -> str:
     with Terminal([sys.executable, "-c", PROGRAM], environment(changes)) as terminal:
         assert terminal.wait() == 0
         return terminal.raw
+
+
+def test_ctrl_c_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), showing_progress("smollm2"):
+        raise KeyboardInterrupt
+    assert "smollm2: interrupted; what has arrived is kept" in capsys.readouterr().err

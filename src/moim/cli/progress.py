@@ -31,11 +31,15 @@ _EVERY_SECONDS = 5.0
 @contextlib.contextmanager
 def showing_progress(name: str) -> Iterator[OnProgress]:
     """Show the progress of pulling `name`."""
-    if is_terminal(sys.stderr):
-        with _bar(name) as on_progress:
-            yield on_progress
-    else:
-        yield Lines(name)
+    try:
+        if is_terminal(sys.stderr):
+            with _bar(name) as on_progress:
+                yield on_progress
+        else:
+            yield Lines(name)
+    except KeyboardInterrupt:
+        note(f"{name}: interrupted; what has arrived is kept, pull again to go on.")
+        raise
 
 
 class Lines:
