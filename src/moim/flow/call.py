@@ -214,6 +214,8 @@ async def _open(
         request, warnings = prepared.request, prepared.warnings
     http = call.dialect.encode_request(request, call.quirks)
     warnings += call.dialect.lost(request, call.quirks)
+    if handle.closed:  # nothing has been sent, so nothing has to be paid
+        raise _cancelled()
     try:
         exchange = await call.transport.open(
             rt, call.endpoint(), http, call.timeouts, handle.opening
